@@ -1,0 +1,1 @@
+"""Nearest-neighbour graphs over embeddings (numpy + faiss): the room of `omnishard mine`."""

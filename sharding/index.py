@@ -1,0 +1,57 @@
+"""DALI's webdataset index (v1.2): where each member of each sample lies in the tar.
+
+One text line per sample, four words per member: extension, offset of the data, size, member name. DALI's own indexer
+trusts the tar dialect; we write the offsets at which the data was really put, and read the same file ourselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sharding.errors import InputError
+from sharding.files import read_bytes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a tar: `size` bytes of data at `offset`."""
+
+    extension: str
+    offset: int
+    size: int
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The sample that this member belongs to."""
+        return self.name[: -len(self.extension) - 1]
+
+
+def index_bytes(rows: Sequence[Iterable[Member]]) -> bytes:
+    """The index file of a shard, one row per sample."""
+    lines = [f"v1.2 {len(rows)}"]
+    lines += [" ".join(f"{m.extension} {m.offset} {m.size} {m.name}" for m in row) for row in rows]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def read_index(path: str) -> list[tuple[Member, ...]]:
+    """The members of every sample of a shard.
+
+    Raises:
+        InputError: when the file is no v1.2 index or holds another number of rows than it says.
+    """
+    head, *lines = read_bytes(path).decode("ascii").splitlines()
+    version, _, count = head.partition(" ")
+    if version != "v1.2" or not count.isdigit() or int(count) != len(lines):
+        raise InputError(
+            f"{path} must be a v1.2 index with as many rows as it says; found {head!r} and {len(lines)} rows. "
+            "Make it anew by rerunning the job that wrote the shard."
+        )
+    rows = []
+    for line in lines:
+        words = line.split(" ")
+        rows.append(
+            tuple(Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4))
+        )
+    return rows

@@ -1,0 +1,75 @@
+"""Samples by random access: the index says where the bytes lie, a positioned read fetches just them.
+
+Local shards are read by pread through a small cache of open files, so that threads share no file position; other file
+systems answer range reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import weakref
+from collections.abc import Collection
+
+from sharding.errors import InputError
+from sharding.files import is_local, join, read_range
+from sharding.index import Member, read_index
+from sharding.plan import Plan, Records
+from sharding.samples import Sample
+
+
+class _OpenFile:
+    """A file that closes when the cache forgets it and the last reader is done."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+@functools.lru_cache(maxsize=256)
+def _open(path: str, size: int) -> _OpenFile:
+    file = _OpenFile(path)
+    found = os.fstat(file.descriptor).st_size
+    if found != size:
+        raise InputError(
+            f"{path} must have {size} bytes as the manifest says; found {found}: restore or rebuild the shard."
+        )
+    return file
+
+
+@functools.lru_cache(maxsize=256)
+def _index(path: str, samples: int) -> list[tuple[Member, ...]]:
+    rows = read_index(path)
+    if len(rows) != samples:
+        raise InputError(
+            f"{path} must list {samples} samples as the manifest says; found {len(rows)}: rebuild the shard."
+        )
+    return rows
+
+
+def read_samples(plan: Plan, records: Records, extensions: Collection[str] | None = None) -> list[Sample]:
+    """The samples at `records`, in that order; only the members in `extensions` when given.
+
+    Raises:
+        InputError: when a shard or its index is not as the manifest says.
+    """
+    return [
+        read_sample(plan, *where, extensions)
+        for where in zip(records.dataset.tolist(), records.shard.tolist(), records.record.tolist(), strict=True)
+    ]
+
+
+def read_sample(plan: Plan, dataset: int, shard: int, record: int, extensions: Collection[str] | None = None) -> Sample:
+    """One sample by its place."""
+    row = plan.shards_of(dataset)[shard]
+    path = join(plan.folders[dataset], row.name)
+    members = _index(path.removesuffix(".tar") + ".idx", row.samples)[record]
+    data = {}
+    for member in members:
+        if extensions is not None and member.extension not in extensions:
+            continue
+        if is_local(path):
+            data[member.extension] = os.pread(_open(path, row.bytes).descriptor, member.size, member.offset)
+        else:
+            data[member.extension] = read_range(path, member.offset, member.size)
+    return Sample(members[0].key, data)
