@@ -89,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"omnishard {word} needs {error.name}, which is not installed: omnishard doctor says how.", file=sys.stderr
         )
         return 1
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        sys.stderr.close()
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130

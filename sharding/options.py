@@ -65,6 +65,6 @@ def _one_line(box: str, prog: str) -> str:
     lines = [line.strip(" │┃╭╮╰╯─━") for line in text.splitlines()]
     if any(line.startswith("Missing from") for line in lines):
         missing = [line.split()[0] for line in lines if line.startswith("--")]
-        return f"{prog} needs {' and '.join(missing)}. See {prog} --help."
+        return f"{' and '.join(missing)} must be given. See {prog} --help."
     fault = next((line for line in lines if line.startswith("Error parsing")), " ".join(filter(None, lines)))
     return f"{fault}. See {prog} --help."
