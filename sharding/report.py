@@ -230,5 +230,6 @@ def _svg(figure: Figure, label: str) -> Markup:
         svg,
         count=1,
     )
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # groups of two charts on one page would share their ids
     svg = svg.replace(_INK, "currentColor").replace(_GRID, "var(--line)")
     return Markup('<figure class="chart">' + svg + "</figure>")

@@ -19,11 +19,18 @@ from sharding.samples import Sample
 
 
 class _OpenFile:
-    """A file that closes when the cache forgets it and the last reader is done."""
+    """A file that closes when the cache has forgotten it and the last read is done."""
 
     def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.path, self.descriptor = path, os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Positioned, so that threads do not disturb each other; a method, so that the file lives while it is read."""
+        data = os.pread(self.descriptor, size, offset)
+        if len(data) != size:
+            raise EOFError(f"{self.path} must hold {size} bytes at {offset}, found {len(data)}: the file is cut short.")
+        return data
 
 
 @functools.lru_cache(maxsize=256)
@@ -69,7 +76,7 @@ def read_sample(plan: Plan, dataset: int, shard: int, record: int, extensions: C
         if extensions is not None and member.extension not in extensions:
             continue
         if is_local(path):
-            data[member.extension] = os.pread(_open(path, row.bytes).descriptor, member.size, member.offset)
+            data[member.extension] = _open(path, row.bytes).read(member.offset, member.size)
         else:
             data[member.extension] = read_range(path, member.offset, member.size)
     return Sample(members[0].key, data)

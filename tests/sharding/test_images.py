@@ -147,3 +147,13 @@ def test_loader_names() -> None:
     assert choose_loader("cpu") == "cpu"
     with pytest.raises(InputError, match="auto, cpu or dali"):
         choose_loader("gpu")
+
+
+def test_many_threads_open_the_same_shards(class_shards: str) -> None:
+    """Two threads that open one file at once: the handle that loses must not close under a read."""
+    from sharding import stream
+
+    plan = open_plan(class_shards)
+    for _ in range(15):
+        stream._open.cache_clear()
+        assert len(next(train_batches(plan, batch_size=96, size=8, stop_step=1, threads=8)).keys) == 96
