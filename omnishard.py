@@ -19,6 +19,7 @@ from sharding.options import nearest, parse
 # word -> (module with `main(arguments) -> exit code`, what it does)
 WORDS = {
     "build": ("pipelines.__main__", "photos, captions, videos -> dataset folders of shards (Apache Beam)"),
+    "shards": ("sharding.__main__", "verify, info, browse, index, diff, merge dataset folders"),
     "train": ("trainers.__main__", "run a recipe: pretraining, transfer, probes (PyTorch)"),
     "evaluate": ("trainers.evaluate.__main__", "result files in, a table of metrics out"),
     "claims": ("trainers.claims.__main__", "a paper's central claim in miniature, with seeds and an interval"),

@@ -2,12 +2,14 @@
 
 One text line per sample, four words per member: extension, offset of the data, size, member name. DALI's own indexer
 trusts the tar dialect; we write the offsets at which the data was really put, and read the same file ourselves.
+Names of foreign tars may hold spaces and any letters: such characters are percent-encoded, so that words stay words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 from sharding.errors import InputError
 from sharding.files import read_bytes
@@ -31,8 +33,16 @@ class Member:
 def index_bytes(rows: Sequence[Iterable[Member]]) -> bytes:
     """The index file of a shard, one row per sample."""
     lines = [f"v1.2 {len(rows)}"]
-    lines += [" ".join(f"{m.extension} {m.offset} {m.size} {m.name}" for m in row) for row in rows]
+    lines += [" ".join(f"{m.extension} {m.offset} {m.size} {_word(m.name)}" for m in row) for row in rows]
     return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def _word(name: str) -> str:
+    return quote(name, safe="/!#$&'()*+,:;=?@[]~", errors="surrogateescape")
+
+
+def _name(word: str) -> str:
+    return unquote(word, errors="surrogateescape") if "%" in word else word
 
 
 def read_index(path: str) -> list[tuple[Member, ...]]:
@@ -52,6 +62,9 @@ def read_index(path: str) -> list[tuple[Member, ...]]:
     for line in lines:
         words = line.split(" ")
         rows.append(
-            tuple(Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4))
+            tuple(
+                Member(words[i], int(words[i + 1]), int(words[i + 2]), _name(words[i + 3]))
+                for i in range(0, len(words), 4)
+            )
         )
     return rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,6 +18,7 @@ from sharding.files import exists, join, read_bytes, write_atomic
 FORMAT = 1
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.tsv"
+_OUTSIDE = re.compile(r"^(/.*|.*://.*|(.*/)?\.\.(/.*)?)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ def read_manifest(folder: str) -> Manifest:
                 f"{path} must be of format {FORMAT}, found {fields['format']!r}: read it with the version that wrote it."
             )
         fields["shards"] = tuple(Shard(**row) for row in fields["shards"])
+        outside = _OUTSIDE.search("\n".join(shard.name for shard in fields["shards"]))
+        if outside:
+            raise InputError(
+                f"{path} must name shards below its folder; found {outside.group()!r}: do not trust this set."
+            )
         return Manifest(**fields)
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(

@@ -64,7 +64,9 @@ def _one_line(box: str, prog: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip(" │┃╭╮╰╯─━") for line in text.splitlines()]
     if any(line.startswith("Missing from") for line in lines):
-        missing = [line.split()[0] for line in lines if line.startswith("--")]
+        missing = [
+            line.split()[0] for line in lines if re.match(r"--\w|[A-Z]{2,}( |$)", line)
+        ]  # options, positional words
         return f"{' and '.join(missing)} must be given. See {prog} --help."
     fault = next((line for line in lines if line.startswith("Error parsing")), " ".join(filter(None, lines)))
     return f"{fault}. See {prog} --help."

@@ -54,6 +54,12 @@ def _index(path: str, samples: int) -> list[tuple[Member, ...]]:
     return rows
 
 
+def read_rows(plan: Plan, dataset: int, shard: int) -> list[tuple[Member, ...]]:
+    """The index of one shard: the members of every sample in it, without their bytes."""
+    row = plan.shards_of(dataset)[shard]
+    return _index(join(plan.folders[dataset], row.name).removesuffix(".tar") + ".idx", row.samples)
+
+
 def read_samples(plan: Plan, records: Records, extensions: Collection[str] | None = None) -> list[Sample]:
     """The samples at `records`, in that order; only the members in `extensions` when given.
 
@@ -70,7 +76,7 @@ def read_sample(plan: Plan, dataset: int, shard: int, record: int, extensions: C
     """One sample by its place."""
     row = plan.shards_of(dataset)[shard]
     path = join(plan.folders[dataset], row.name)
-    members = _index(path.removesuffix(".tar") + ".idx", row.samples)[record]
+    members = read_rows(plan, dataset, shard)[record]
     data = {}
     for member in members:
         if extensions is not None and member.extension not in extensions:

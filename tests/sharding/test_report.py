@@ -49,7 +49,9 @@ def whole_page():
             f"Section {EVIL}",
             report.text(EVIL),
             report.table(["name", EVIL], [["a", 1_234_567], [EVIL, 2]]),
-            report.line_chart({EVIL: ([1, 10, 100], [1, 2, 3]), "b": ([1, 10], [3, 4])}, x="step", y="loss", log_x=True, log_y=True),
+            report.line_chart(
+                {EVIL: ([1, 10, 100], [1, 2, 3]), "b": ([1, 10], [3, 4])}, x="step", y="loss", log_x=True, log_y=True
+            ),
             report.bar_chart({"cat": 3, EVIL: 4.5}, x="label", y="photos", errors={"cat": 0.5}),
             report.photo_grid([(b"\xff\xd8 jpeg", EVIL)]),
             report.fold(EVIL, report.text("inside")),
@@ -110,7 +112,9 @@ def test_bars_have_the_heights_of_their_numbers():
 
 
 def test_the_same_page_in_another_process_is_the_same_bytes():
-    code = "from tests.sharding.test_report import whole_page; import sys; sys.stdout.buffer.write(whole_page().encode())"
+    code = (
+        "from tests.sharding.test_report import whole_page; import sys; sys.stdout.buffer.write(whole_page().encode())"
+    )
     root = Path(__file__).parents[2]
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout
     assert other == whole_page().encode()

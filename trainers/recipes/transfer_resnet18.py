@@ -23,14 +23,15 @@ def recipe() -> Transfer:
         output="runs/transfer_resnet18",
         model=hashtag_resnet18.recipe().model,
         image_size=64,
-        crop_scale=(0.3, 1.0),
+        crop_scale=(0.5, 1.0),
         labels_per_class=20,
         steps=200,
         batch_size=64,
         lr=0.05,
         schedule=partial(warm_up, then=cosine, until=0.1, start=0.1),
         log_every=20,
-        checkpoint_every=100,
+        weight_decay=5e-4,
+        checkpoint_every=50,
     )
 
 
