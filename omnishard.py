@@ -49,7 +49,7 @@ class Demo:
     tags_from_words: bool = False
     """The captions are plain sentences without '#'."""
     min_count: int = 5
-    """A tag becomes a label when at least this many photos carry it."""
+    """A tag of your own photos becomes a label when at least this many carry it."""
     train_classes: str = ""
     """Your own labelled photos for the transfer, one folder per class."""
     test_classes: str = ""
@@ -124,12 +124,13 @@ def run_demo(options: Demo) -> int:
         join(toy, "classes", part) for part in ("train", "test")
     ]  # fmt: skip
     shards = {name: join(out, "shards", name) for name in ("tagged", "train", "test")}
+    tags = ["--min-count", str(options.min_count)] if own else ["--vocabulary", join(toy, "vocabulary_truth.tsv")]
     words = ["--tags-from-words"] if options.tags_from_words else []
     small = ["--short-side", "96", "--samples-per-shard", "500"]
     vocabulary = join(shards["train"], "vocabulary.tsv")
     steps = [
         ["build", "hashtags", "--images", images, "--captions", captions, "--output", shards["tagged"],
-         "--min-count", str(options.min_count), *words, *small],
+         *tags, *words, *small],
         ["build", "classes", "--images", train, "--output", shards["train"], *small],
         ["build", "classes", "--images", test, "--output", shards["test"], "--vocabulary", vocabulary, *small],
         ["claims", "hashtag_pretraining", "--tagged", shards["tagged"], "--train", shards["train"], "--test", shards["test"],

@@ -138,9 +138,7 @@ def _assemble(output: str, settings: dict[str, int], wanted: list[Chunk]) -> str
     tables = {
         "captions.tsv": _lines(["image\ttext", *(f"{row['image']}\t{row['text']}" for row in photos)]),
         "photos_truth.jsonl": b"".join(_json(row["truth"]) for row in photos),
-        "vocabulary_truth.tsv": _lines(
-            ["tag\tsynonyms", *(f"{t}\t{' '.join(words[1:])}" for t, words in VOCABULARY.items())]
-        ),
+        "vocabulary_truth.tsv": _lines([f"{tag}\t{' '.join(words[1:])}" for tag, words in VOCABULARY.items()]),
         "videos.csv": _lines(["path,label", *(f"{row['path']},{row['label']}" for row in videos)]),
         "videos_truth.jsonl": b"".join(_json(row["truth"]) for row in videos),
         **_coco_tables(rows["scenes"]),
@@ -211,7 +209,7 @@ def _provenance(settings: dict[str, int]) -> bytes:
             "",
             "- captions.tsv: image (below photos/), text. photos_truth.jsonl: objects with boxes (x0, y0, x1, y1; of the upright",
             "  photo), each tag as true, synonym or noise, the true tags left out (untagged), and what was planted.",
-            "- vocabulary_truth.tsv: each tag with its synonyms.",
+            "- vocabulary_truth.tsv: each tag with its synonyms, no header (build hashtags --vocabulary takes it).",
             "- classes/train, classes/test: one folder per class, a texture on a shape; colours and places say nothing about it.",
             "- videos.csv: path, label; the label is a motion. videos_truth.jsonl: per track its class, individual (the same one",
             "  comes back in other videos), and per frame its box and the share of it that is visible.",
