@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import logging
 import subprocess
@@ -176,12 +177,24 @@ def _index_page(options: Demo, result: dict[str, object], steps: list[list[str]]
             x="", y="top-1 accuracy on the test photos, %",
             errors={str(k): float(v) for k, v in dict(result["half_width"]).items()},  # type: ignore[call-overload]
         )),
+        report.section("Some of the tagged photos", report.photo_grid(_first_photos(join(options.output, "shards", "tagged")))),
         report.section("Pages", report.links({k: v for k, v in pages.items() if exists(join(options.output, v))})),
         report.section("The commands", report.table(["step", "command"], [
             (number, "omnishard " + " ".join(step)) for number, step in enumerate(steps, 1)
         ])),
         subtitle="Photos with noisy tags, no other labels, pretrain a network; a few labels per class then adapt it.",
     )  # fmt: skip
+
+
+def _first_photos(folder: str, count: int = 12) -> list[tuple[bytes, str]]:
+    """JPEG and labels of the first samples of a dataset."""
+    from sharding.manifest import read_manifest, read_vocabulary
+    from sharding.samples import decode_labels
+    from sharding.tar import read_shard
+
+    names = [label.name for label in read_vocabulary(folder)]
+    samples = itertools.islice(read_shard(join(folder, read_manifest(folder).shards[0].name)), count)
+    return [(s.members["jpg"], ", ".join(names[i] for i in decode_labels(s.members))) for s in samples]
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def _kind(folder: str, manifest: Manifest) -> str:
     """Which member holds the labels: `cls`, `tags.json`, or none."""
     if not manifest.shards:
         return ""
-    row = read_index(join(folder, manifest.shards[0].name.replace(".tar", ".idx")))[0]
+    row = read_index(join(folder, manifest.shards[0].name.removesuffix(".tar") + ".idx"))[0]
     return next((m.extension for m in row if m.extension in ("cls", "tags.json")), "")
 
 
@@ -309,7 +309,7 @@ def read_labels(folder: str, manifest: Manifest, shard: Integers, record: Intege
     labels = np.empty(len(shard), dtype=np.int64)
     for number in np.unique(shard):
         name = manifest.shards[number].name
-        rows = read_index(join(folder, name.replace(".tar", ".idx")))
+        rows = read_index(join(folder, name.removesuffix(".tar") + ".idx"))
         with open_read(join(folder, name)) as file:
             for i in np.flatnonzero(shard == number):
                 member = next((m for m in rows[record[i]] if m.extension == "cls"), None)

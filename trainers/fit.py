@@ -156,8 +156,9 @@ class Regime:
         check(self, name)
 
 
-# Fields that may differ when a run goes on: they do not change what is computed.
-_FREE = {"output", "threads", "loader", "checkpoint_every", "allow_data_change"}
+# Fields that may differ when a run goes on: they do not change what is computed. What the shards hold is known by their
+# fingerprint, wherever they lie.
+_FREE = {"output", "shards", "threads", "loader", "checkpoint_every", "allow_data_change"}
 
 
 def fit(regime: Regime, name: str = "") -> Outcome:
