@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Literal, Protocol
 
@@ -37,17 +36,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sharding.errors import InputError
-from sharding.files import exists, is_local, join, list_files, read_bytes, write_atomic
+from sharding.files import is_local, join
 from sharding.plan import Plan
 from sharding.progress import Progress
 from trainers import checkpoint as checkpoints
 from trainers.optimizer import sgd
+from trainers.run_folder import Metrics, check_data, described, is_finished, open_folder
 from trainers.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
-RUN, METRICS = "run.json", "metrics.jsonl"
-TIMING = ("seconds", "images_per_second", "waiting")  # fields of metrics.jsonl that no two runs share
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images, in [0, 1]
 Outcome = Literal["finished", "terminated", "interrupted"]
 
@@ -156,11 +154,6 @@ class Regime:
         check(self, name)
 
 
-# Fields that may differ when a run goes on: they do not change what is computed. What the shards hold is known by their
-# fingerprint, wherever they lie.
-_FREE = {"output", "shards", "threads", "loader", "checkpoint_every", "allow_data_change"}
-
-
 def fit(regime: Regime, name: str = "") -> Outcome:
     """Train to the last step, or go on with a run that was stopped.
 
@@ -206,7 +199,7 @@ def _train(regime: Regime, name: str, plan: Plan, place: Place, stop: _Stop) -> 
         step, order = saved.step, str(saved.facts["order"])
         loss_sum, loss_count = float.fromhex(str(saved.facts["loss_sum"])), int(str(saved.facts["loss_count"]))
         logger.info("goes on from step %d of %d", step, regime.steps)
-    metrics = _Metrics(regime.output, step, place.rank)
+    metrics = Metrics(regime.output, step, place.rank)
     net = wrap(model, regime, place)
     batches = regime.batches(plan, step, regime.steps, place)
     evaluation, evaluated = Evaluation({}), False
@@ -393,57 +386,6 @@ def check_shares(regime: Regime, plan: Plan, place: Place) -> None:
         )
 
 
-def check_data(old: str, new: str, output: str, allowed: bool) -> None:
-    """Raise InputError when the data of a run has changed, unless that is allowed."""
-    if old != new and not allowed:
-        raise InputError(
-            f"{output} was trained on other data (fingerprint {old}, now {new}): choose another --output, or go on "
-            "with --allow-data-change."
-        )
-
-
-def is_finished(output: str, fingerprint: str, allow_data_change: bool) -> bool:
-    """Whether the run in `output` has its model; InputError when it was made from other data."""
-    if not exists(join(output, checkpoints.CARD)):
-        return False
-    card = json.loads(read_bytes(join(output, checkpoints.CARD)))
-    check_data(card["fingerprint"], fingerprint, output, allow_data_change)
-    return True
-
-
-def open_folder(output: str, name: str, recipe: object) -> None:
-    """Make the folder of a run, or see that it is this run's.
-
-    Raises:
-        InputError: when it holds something else, or a run with other options.
-    """
-    now, path = described(recipe), join(output, RUN)
-    if not exists(path):
-        if exists(output) and (found := list_files(output)):
-            raise InputError(f"--output must be a new folder or one of this run; {output} holds {found[0]}.")
-        write_atomic(path, (json.dumps({"format": 1, "recipe": name, "fields": now}, indent=1) + "\n").encode())
-        return
-    before = json.loads(read_bytes(path))["fields"]
-    differing = [key for key in sorted({*before, *now} - _FREE) if before.get(key) != now.get(key)]
-    if differing:
-        what = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differing)
-        raise InputError(f"{output} holds a run with other options ({what}): choose another --output, or remove it.")
-
-
-def described(recipe: object) -> dict[str, str]:
-    """The fields of a recipe as text that is the same in every process."""
-    return {f.name: _text(getattr(recipe, f.name)) for f in fields(recipe)}  # type: ignore[arg-type]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, functools.partial):
-        words = [_text(v) for v in value.args] + [f"{key}={_text(v)}" for key, v in value.keywords.items()]
-        return f"{_text(value.func)}({', '.join(words)})"
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    return str(value) if isinstance(value, str) else repr(value)
-
-
 def _replay(
     regime: Regime,
     plan: Plan,
@@ -475,31 +417,6 @@ def _replay(
         f"the loss must be a finite number; at step {step} it is {loss} for the records {', '.join(named[:4])}{more}: weights "
         f"were not updated, batch and state are in {folder}; lower --lr, or look at the records."
     )
-
-
-class _Metrics:
-    """Appends to metrics.jsonl; on resume the lines that the checkpoint does not know of are dropped."""
-
-    def __init__(self, output: str, step: int, rank: int) -> None:
-        self.path, self.rank = join(output, METRICS), rank
-        if rank == 0:
-            lines = read_metrics(output)
-            kept = [x for x in lines if x["step"] < step or (x["step"] == step and "order" in x)]
-            write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-
-    def write(self, line: Mapping[str, object]) -> None:
-        if self.rank == 0:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-
-def read_metrics(output: str) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl; a last line that a killed process left half-written is not one."""
-    path = join(output, METRICS)
-    if not exists(path):
-        return []
-    text = read_bytes(path).decode()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 class _Clock:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from sharding.files import join, write_atomic
 from sharding.report import bar_chart, fold, line_chart, page, section, table, text
-from trainers.fit import Evaluation, read_metrics
+from trainers.fit import Evaluation
+from trainers.run_folder import read_metrics
 
 _SHOWN = 10  # labels at either end
 

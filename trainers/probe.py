@@ -24,18 +24,8 @@ from sharding.plan import Plan, open_plan
 from sharding.progress import Progress
 from trainers import checkpoint as checkpoints
 from trainers.evaluate.classify import top_k_accuracy, wilson_interval
-from trainers.fit import (
-    MEAN,
-    METRICS,
-    STD,
-    Evaluation,
-    Outcome,
-    described,
-    is_finished,
-    normalise,
-    open_folder,
-    start_processes,
-)
+from trainers.fit import MEAN, STD, Evaluation, Outcome, normalise, start_processes
+from trainers.run_folder import METRICS, described, is_finished, open_folder
 from trainers.transfer import check_vocabularies, load_trunk
 
 logger = logging.getLogger(__name__)

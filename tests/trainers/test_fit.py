@@ -24,8 +24,9 @@ from torchvision.transforms.v2.functional import normalize
 from sharding.errors import InputError
 from sharding.plan import open_plan
 from trainers import checkpoint as checkpoints
-from trainers.fit import TIMING, Place, autocast, chained, check_shares, fit, hashed, normalise, read_metrics
+from trainers.fit import Place, autocast, chained, check_shares, fit, hashed, normalise
 from trainers.recipes import hashtag_resnet18
+from trainers.run_folder import TIMING, read_metrics
 
 # A network with a norm, dropout and pauses: what a resumed run must repeat, at a pace at which it can be interrupted.
 RECIPE = """

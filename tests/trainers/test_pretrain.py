@@ -15,9 +15,10 @@ from torch import nn
 from sharding.errors import InputError
 from sharding.plan import open_plan
 from sharding.stream import read_samples
-from trainers.fit import Place, fit, read_metrics
+from trainers.fit import Place, fit
 from trainers.pretrain import tag_cross_entropy
 from trainers.recipes import hashtag_resnet18
+from trainers.run_folder import read_metrics
 
 CPU = Place(0, 1, torch.device("cpu"))
 

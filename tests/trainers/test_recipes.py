@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.fit import Regime, read_metrics
+from trainers.fit import Regime
 from trainers.help import list_recipes
 from trainers.probe import Probe
 from trainers.recipes import hashtag_resnet18, hashtag_resnext101_32x8d, imagenet_transfer
+from trainers.run_folder import read_metrics
 
 NAMES = [name for name, _ in list_recipes()]
 

@@ -20,10 +20,11 @@ from sharding.manifest import Label, vocabulary_bytes
 from sharding.plan import open_plan
 from sharding.stream import read_samples
 from trainers.checkpoint import load_weights
-from trainers.fit import Place, fit, read_metrics
+from trainers.fit import Place, fit
 from trainers.models.resnet import resnet
 from trainers.probe import held_out, logistic_regression
 from trainers.recipes import hashtag_resnet18, linear_probe, transfer_resnet18
+from trainers.run_folder import read_metrics
 from trainers.transfer import load_trunk
 
 CPU = Place(0, 1, torch.device("cpu"))

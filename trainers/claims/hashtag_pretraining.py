@@ -18,8 +18,8 @@ from sharding.files import exists, join, write_atomic
 from sharding.manifest import read_manifest, read_vocabulary
 from trainers.claims.options import HashtagPretraining
 from trainers.evaluate.classify import mean_interval
-from trainers.fit import read_metrics
 from trainers.recipes import hashtag_resnet18, linear_probe, transfer_resnet18
+from trainers.run_folder import read_metrics
 
 logger = logging.getLogger(__name__)
 
