@@ -61,6 +61,8 @@ class Demo:
     """Transfers per arm; the interval is over them."""
     steps: int = 600
     """Steps of pretraining."""
+    transfer_steps: int = 150
+    """Steps of each transfer."""
     photos: int = 3000
     """Toy photos to render."""
 
@@ -136,7 +138,7 @@ def run_demo(options: Demo) -> int:
         ["build", "classes", "--images", test, "--output", shards["test"], "--vocabulary", vocabulary, *small],
         ["claims", "hashtag_pretraining", "--tagged", shards["tagged"], "--train", shards["train"], "--test", shards["test"],
          "--output", join(out, "claim"), "--seeds", str(options.seeds), "--steps", str(options.steps),
-         "--labels-per-class", str(options.labels_per_class)],
+         "--transfer-steps", str(options.transfer_steps), "--labels-per-class", str(options.labels_per_class)],
     ]  # fmt: skip
     if not own:
         steps.insert(0, ["build", "toy", "--output", toy, "--photos", str(options.photos)])
