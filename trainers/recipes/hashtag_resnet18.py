@@ -2,7 +2,7 @@
 
 Command: omnishard train hashtag_resnet18 --shards SHARDS --output RUN
 Hardware: 2 CPU cores, about a minute and a half.
-Expected: no paper trains at this size. Measured on 2,955 toy photos with synonyms merged: hold-out mAP 0.29 (README.md).
+Expected: no paper trains at this size. Measured: hold-out mAP 0.29 on 2,955 toy photos, synonyms merged (README.md).
 """
 
 from dataclasses import replace
