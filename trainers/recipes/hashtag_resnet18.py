@@ -17,7 +17,7 @@ def recipe() -> Pretrain:
     """Some fifteen passes; crops keep half of the photo or more, since 64 pixels show little of a small part.
 
     Blocks do not start as the identity here: with so few steps and weight decay their gammas would hardly leave 0. On the
-    true classes of the toy photos 600 steps reach 86 % accuracy this way and 49 % with zero_init.
+    true classes of the toy photos 600 steps reach 89 % accuracy this way and 78 % with zero_init (one run each).
     """
     return Pretrain(
         shards="shards/hashtags",
