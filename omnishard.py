@@ -122,6 +122,16 @@ def run_demo(options: Demo) -> int:
             "your own data needs all of --images, --captions, --train-classes and --test-classes; found "
             f"{sum(map(bool, given))} of the 4. Without any of them the demo renders toy photos."
         )
+    for name in ("images", "captions", "train_classes", "test_classes") if own else ():
+        if not exists(getattr(options, name)) and not set("*?,") & set(
+            getattr(options, name)
+        ):  # captions may be a pattern
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} must exist; {getattr(options, name)} does not: mend the path.")
+    for name in ("steps", "transfer_steps", "seeds", "labels_per_class", "photos"):
+        least = 2 if name == "seeds" else 1
+        if getattr(options, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} must be {least} or more; found {getattr(options, name)}.")
     toy = join(out, "toy")
     images, captions, train, test = given if own else [join(toy, "photos"), join(toy, "captions.tsv")] + [
         join(toy, "classes", part) for part in ("train", "test")

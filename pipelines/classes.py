@@ -42,6 +42,13 @@ def run(options: Classes, beam_arguments: list[str]) -> None:
     else:
         _check_folders(options.images, sources)
     given = label_rows(options.vocabulary) if options.vocabulary else None
+    if given and not tables:
+        folders = sorted({source.partition("/")[0] for source in sources if "/" in source})
+        if not {row[0] for row in given} & set(folders):
+            raise InputError(
+                f"--vocabulary must name the class folders; none of its {len(given)} classes ({given[0][0]}, ...) is among "
+                f"{', '.join(folders[:3])}: give the vocabulary of the matching training set, or leave it out."
+            )
 
     def construct(pipeline: beam.Pipeline) -> None:
         if tables:

@@ -218,7 +218,8 @@ def check_match(labels: list[Label], matches: int) -> list[Label]:
     if not matches:
         names = ", ".join(label.name for label in labels[:5])
         raise InputError(
-            f"--vocabulary must fit the captions; no photo has one of its {len(labels)} labels ({names} ...)."
+            f"--vocabulary must fit the captions; no photo has one of its {len(labels)} labels (such as {names}): give "
+            "another file, or leave it out to take the labels from the captions."
         )
     return labels
 

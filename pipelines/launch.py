@@ -54,6 +54,12 @@ def facts_of(options: Photos) -> dict[str, object]:
     return facts
 
 
+def check_folder(output: str) -> None:
+    """Raise InputError when the output is a file."""
+    if is_local(output) and os.path.isfile(output):
+        raise InputError(f"--output must be a folder; {output} is a file. Give another one.")
+
+
 def is_complete(options: Photos, facts: dict[str, object]) -> bool:
     """True, and says so, when the output folder holds the finished result of these options already.
 
@@ -61,6 +67,7 @@ def is_complete(options: Photos, facts: dict[str, object]) -> bool:
         InputError: when it holds the result of other options, or files that are not a dataset.
     """
     output = options.output
+    check_folder(output)
     if exists(join(output, MANIFEST)):
         manifest = read_manifest(output)
         before = {"job": manifest.job, **manifest.options}

@@ -74,7 +74,10 @@ def columns_of(path: str) -> list[str]:
         else:
             names.update(dict.fromkeys(next(_cells(lines, path), [])))
     if not names:
-        raise InputError(f"a table names its columns; {path} has none. The first line of tsv and csv names them.")
+        way = (
+            "Each line is a JSON object." if _ending(path) == ".jsonl" else "The first line of tsv and csv names them."
+        )
+        raise InputError(f"a table names its columns; {path} has none. {way}")
     return list(names)
 
 

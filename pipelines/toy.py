@@ -18,6 +18,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import toy_clips, toy_world
+from pipelines.launch import check_folder
 from pipelines.options import Toy
 from pipelines.runner import beam_options, run_pipeline, watched
 from pipelines.toy_captions import VOCABULARY
@@ -239,6 +240,7 @@ def _check(settings: dict[str, int]) -> None:
 
 def _is_complete(output: str, settings: dict[str, int]) -> bool:
     """True when the folder holds just this world; False when it is free for it, or holds an unfinished part of it."""
+    check_folder(output)
     here = files.list_files(output, hidden=True) if files.exists(output) else []
     mark = next((name for name in ("toy.json", ".parts/options.json") if name in here), None)
     if mark is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,13 @@ class Options:
         (["demo", "--phots", "3"], "'--phots' is no option of omnishard demo. Did you mean --photos?"),
         (["demo", "--photos", "many"], "'many'"),
         (["demo", "--images", "x"], "needs all of --images, --captions"),
+        (["demo", "--steps", "0"], "--steps must be 1 or more; found 0"),
+        (
+            ["demo", "--images", ".", "--captions", ".", "--train-classes", "nodir", "--test-classes", "."],
+            "nodir does not",
+        ),
+        (["build", "toy", "--output", __file__], "is a file. Give another one"),
+        (["train", "nofile.py"], "a recipe file must exist"),
         (["build", "hashtag"], "hashtags"),
         (["train", "hashtag_resnet1"], "hashtag_resnet18"),
     ],
@@ -39,6 +47,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], rule: str, caps
     assert omnishard.main(words) == 2
     message = capsys.readouterr().err
     assert rule in message
+    assert message.count("\n") == 1
+
+
+def test_a_broken_recipe_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text("import no_such_library\n\n\ndef recipe():\n    return None\n")
+    assert omnishard.main(["train", str(tmp_path / "mine.py"), "--steps", "2"]) == 2
+    message = capsys.readouterr().err
+    assert "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'" in message
     assert message.count("\n") == 1
 
 

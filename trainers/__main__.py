@@ -81,7 +81,12 @@ def load_recipe(name: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the user's file raises
+            raise InputError(
+                f"{path} cannot be imported: {type(error).__name__}: {error}. Mend the recipe file."
+            ) from error
     else:
         module = importlib.import_module(name if "." in name else f"trainers.recipes.{name}")
     if not hasattr(module, "recipe"):

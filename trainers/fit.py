@@ -268,7 +268,7 @@ def _train(regime: Regime, name: str, plan: Plan, place: Place, stop: _Stop) -> 
         return stop.outcome
     if place.rank == 0:
         _finish(regime, name, plan, model, evaluation)
-    return "finished"
+    return stop.outcome if stop.asked else "finished"  # asked during the last evaluation: whoever called must stop too
 
 
 def _finish(regime: Regime, name: str, plan: Plan, model: nn.Module, evaluation: Evaluation) -> None:

@@ -37,9 +37,11 @@ def find_recipe(name: str) -> Path:
     """
     path = Path(name) if name.endswith(".py") else _module(name) if "." in name else RECIPES / f"{name}.py"
     if path is None or not path.is_file() or name.startswith("_"):
-        hint = nearest(name, [known for known, _ in list_recipes()])
+        if name.endswith(".py"):
+            raise InputError(f"a recipe file must exist; {name} does not: give the path of a .py file with recipe().")
+        known = [recipe for recipe, _ in list_recipes()]
         raise InputError(
-            f"RECIPE must be one of `omnishard train --help`, a .py file or a module, and {name!r} is none.{hint}"
+            f"RECIPE is one of {', '.join(known)}, a .py file or a module; found {name!r}.{nearest(name, known)}"
         )
     return path
 

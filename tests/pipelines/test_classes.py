@@ -1,6 +1,7 @@
 """Class ids against hand-sorted names, and the job end to end from folders and from a list."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,3 +123,15 @@ def test_what_cannot_work(root, change, match):
         run(Classes(output=str(root.parent / (root.name + "_out")), **given), [])
     assert "\n" not in str(caught.value)
     assert not (root.parent / (root.name + "_out")).exists()
+
+
+def test_a_vocabulary_of_other_classes_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos/cat/1.jpg")
+    (tmp_path / "other.tsv").write_text("id\tname\tmembers\tcount\n0\tdog\tdog\t3\n")
+    options = Classes(
+        images=str(tmp_path / "photos"), output=str(tmp_path / "out"), vocabulary=str(tmp_path / "other.tsv")
+    )
+    with pytest.raises(InputError, match=r"none of its 1 classes \(dog, \.\.\.\) is among cat"):
+        run(options, [])
+    assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ TINY = ["--image-size", "32", "--batch-size", "8", "--steps", "2", "--threads", 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["hashtag_resnet81"], "'hashtag_resnet81' is none. Did you mean hashtag_resnet18?"),
+        (["hashtag_resnet81"], "found 'hashtag_resnet81'. Did you mean hashtag_resnet18?"),
         (["hashtag_resnet18", "--batchsize", "3"], "Did you mean --batch-size?"),
         (["hashtag_resnet18", "--steps", "many"], "--steps"),
         (["hashtag_resnet18", "--model", "resnet50"], "--model is a function: write a recipe file"),
