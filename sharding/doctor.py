@@ -38,7 +38,7 @@ PARTS = (
     Part(("torchvision",), "torchvision", "detection parts", "vision", required=False),
     Part(("av",), "av", "videos: writing and exact reading", "video"),
     Part(("decord2", "decord"), "decord", "videos: clip loader", "video"),
-    Part(("faiss-cpu", "faiss-gpu"), "faiss", "omnishard mine", "graph"),
+    Part(("faiss-cpu", "faiss-gpu"), "faiss", "nearest-neighbour graphs", "graph"),
     Part(
         ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
         "nvidia.dali",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,13 @@ def line_chart(
     for index, (name, (xs, ys)) in enumerate(series.items()):
         marker = "o" if len(xs) <= 30 else None
         axes.plot(
-            xs, ys, label=name, color=_COLOURS[index % len(_COLOURS)], linewidth=1.8, marker=marker, markersize=3.5
+            xs,
+            ys,
+            label=_plain(name),
+            color=_COLOURS[index % len(_COLOURS)],
+            linewidth=1.8,
+            marker=marker,
+            markersize=3.5,
         )
     if log_x:
         axes.set_xscale("log")
@@ -154,8 +161,8 @@ def line_chart(
 def bar_chart(bars: Mapping[str, float], *, x: str, y: str, errors: Mapping[str, float] | None = None) -> Markup:
     """One bar per name, with an error bar of +-`errors[name]` where given; inline SVG."""
     figure, axes = _axes(x, y)
-    names = list(bars)
-    deviations = [errors.get(name, 0.0) for name in names] if errors else None
+    names = [_plain(name) for name in bars]
+    deviations = [errors.get(name, 0.0) for name in bars] if errors else None
     axes.bar(
         range(len(names)), list(bars.values()), color=_COLOURS[0], width=0.7, yerr=deviations, ecolor=_INK, capsize=4
     )
@@ -208,6 +215,11 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _plain(name: str) -> str:
+    """A name from the user's data, in which a dollar is no formula."""
+    return name.replace("$", r"\$")
+
+
 def _svg(figure: Figure, label: str) -> Markup:
     """The figure as an <svg> element that scales with the page and takes the page's ink."""
     import matplotlib
@@ -215,10 +227,14 @@ def _svg(figure: Figure, label: str) -> Markup:
 
     drawn = io.StringIO()
     # Ids hashed with a fixed salt, and no metadata block: the same numbers give the same bytes.
-    # "path" keeps letters in the widths matplotlib laid them out with, whatever fonts the reader has.
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "omnishard", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 10}
+    # Letters stay text, so that the reader's own fonts show the scripts that matplotlib's font lacks.
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context(
+            {"svg.hashsalt": "omnishard", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 10}
+        ),
     ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
     svg = drawn.getvalue()

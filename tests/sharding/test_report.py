@@ -1,6 +1,7 @@
 """Pages parse as HTML, escape what comes from outside, need no network, and are the same bytes every time."""
 
 import base64
+import html
 import re
 import subprocess
 import sys
@@ -118,3 +119,14 @@ def test_the_same_page_in_another_process_is_the_same_bytes():
     root = Path(__file__).parents[2]
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout
     assert other == whole_page().encode()
+
+
+def test_names_from_the_data_are_neither_formulas_nor_markup_and_keep_their_script() -> None:
+    names = ["$\\frac{$", "a$b$", "<script>alert(1)</script>", "青"]
+    for chart in (
+        report.bar_chart(dict.fromkeys(names, 1.0), x="label", y="value", errors=dict.fromkeys(names, 0.5)),
+        report.line_chart({name: ([1.0, 2.0], [2.0, 1.0]) for name in names}, x="step", y="value"),
+    ):
+        shown = html.unescape(str(chart))
+        assert "<script>" not in str(chart)
+        assert all(name in shown for name in names)
