@@ -24,6 +24,8 @@ class Progress:
         if not self.begun:  # what was finished before this process began does not count towards its rate
             self.begun, self.first = True, done
         self.done = done
+        if self.total:  # an estimate may prove low
+            self.total = max(self.total, done)
         if now - self.printed >= self.every:
             self.printed = now
             self._print(now, note)
