@@ -46,6 +46,7 @@ from sharding.files import (
     size_of,
     write_atomic,
 )
+from sharding.index import index_path
 from sharding.manifest import VOCABULARY, Label, Manifest, Shard, vocabulary_bytes, write_manifest
 from sharding.samples import Sample, make_key, shard_of
 from sharding.tar import write_shard
@@ -284,7 +285,7 @@ def _still_holds(marker: dict[str, object], options: Photos) -> bool:
     if marker["shard"]:
         shard = Shard(**marker["shard"])  # type: ignore[arg-type]
         path = join(options.output, shard.name)
-        if not exists(path) or size_of(path) != shard.bytes or not exists(path[: -len(".tar")] + ".idx"):
+        if not exists(path) or size_of(path) != shard.bytes or not exists(index_path(path)):
             return False
     for row in marker["rejects"]:  # type: ignore[attr-defined]
         if REASONS[row["reason"]].stage in ("read", "decode"):
@@ -331,7 +332,7 @@ def commit(options: Photos, facts: dict[str, object], read: int, labels: list[La
         shards=tuple(shards),
         vocabulary={"name": VOCABULARY, "sha256": hashlib.sha256(vocabulary).hexdigest(), "labels": len(labels)},
     )
-    _remove_strays(output, {name for shard in shards for name in (shard.name, shard.name[: -len("tar")] + "idx")})
+    _remove_strays(output, {name for shard in shards for name in (shard.name, index_path(shard.name))})
     write_atomic(join(output, REPORT), dataset_page(output, manifest, counted, statistics, first_rejects).encode())
     write_manifest(output, manifest)
     remove(join(output, MARKERS))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sharding.errors import InputError
 from sharding.files import exists, join, list_files, open_atomic, open_read, remove, size_of, write_atomic
-from sharding.index import index_bytes
+from sharding.index import index_bytes, index_path
 from sharding.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
 from sharding.order import ADOPTED, REJECTS
 from sharding.progress import Progress
@@ -80,7 +80,7 @@ def index_folder(folder: str, decode: bool = True, threads: int | None = None) -
                     else:
                         keys.add(found.key)
                         kept.append(found.members)
-                write_atomic(join(folder, tar.name.removesuffix(".tar") + ".idx"), index_bytes(kept))
+                write_atomic(index_path(join(folder, tar.name)), index_bytes(kept))
                 if kept:  # a tar without a good record is no shard: DALI would make an empty sample of it
                     shards.append(Shard(tar.name, tar.bytes, tar.sha256, len(kept)))
                 done += tar.bytes
@@ -113,7 +113,7 @@ def _is_current(folder: str, manifest: Manifest, decode: bool) -> bool:
     """True when the tars are those that were indexed, as far as names and sizes tell."""
     names = _tars(folder)
     sizes = all(exists(join(folder, s.name)) and size_of(join(folder, s.name)) == s.bytes for s in manifest.shards)
-    indexed = all(exists(join(folder, name.removesuffix(".tar") + ".idx")) for name in names)
+    indexed = all(exists(index_path(join(folder, name))) for name in names)
     return sizes and indexed and manifest.options == {"tars": len(names), "decode": decode}
 
 

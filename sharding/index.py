@@ -30,6 +30,11 @@ class Member:
         return self.name[: -len(self.extension) - 1]
 
 
+def index_path(shard: str) -> str:
+    """Where the index of a shard lies: beside it, `.idx` for `.tar`. Takes a name, a path or a URL."""
+    return shard.removesuffix(".tar") + ".idx"
+
+
 def index_bytes(rows: Sequence[Iterable[Member]]) -> bytes:
     """The index file of a shard, one row per sample."""
     lines = [f"v1.2 {len(rows)}"]

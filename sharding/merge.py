@@ -31,6 +31,7 @@ from sharding.files import (
     size_of,
     write_atomic,
 )
+from sharding.index import index_path
 from sharding.manifest import (
     MANIFEST,
     VOCABULARY,
@@ -189,7 +190,7 @@ def _write_range(work: _Merge, output: str, number: int) -> _Marker:
 
 def _is_there(output: str, shard: Shard) -> bool:
     path = join(output, shard.name)
-    return exists(path) and size_of(path) == shard.bytes and exists(path.removesuffix(".tar") + ".idx")
+    return exists(path) and size_of(path) == shard.bytes and exists(index_path(path))
 
 
 def _samples(work: _Merge, number: int, marker: _Marker) -> Iterator[Sample]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sharding.errors import InputError
 from sharding.files import exists, join, open_read
-from sharding.index import read_index
+from sharding.index import index_path, read_index
 from sharding.manifest import VOCABULARY, Label, Manifest, Shard, read_manifest, read_vocabulary
 from sharding.samples import decode_labels
 
@@ -269,7 +269,7 @@ def _kind(folder: str, manifest: Manifest) -> str:
     """Which member holds the labels: `cls`, `tags.json`, or none."""
     if not manifest.shards:
         return ""
-    row = read_index(join(folder, manifest.shards[0].name.removesuffix(".tar") + ".idx"))[0]
+    row = read_index(index_path(join(folder, manifest.shards[0].name)))[0]
     return next((m.extension for m in row if m.extension in ("cls", "tags.json")), "")
 
 
@@ -309,7 +309,7 @@ def read_labels(folder: str, manifest: Manifest, shard: Integers, record: Intege
     labels = np.empty(len(shard), dtype=np.int64)
     for number in np.unique(shard):
         name = manifest.shards[number].name
-        rows = read_index(join(folder, name.removesuffix(".tar") + ".idx"))
+        rows = read_index(index_path(join(folder, name)))
         with open_read(join(folder, name)) as file:
             for i in np.flatnonzero(shard == number):
                 member = next((m for m in rows[record[i]] if m.extension == "cls"), None)

@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from sharding.errors import InputError
 from sharding.files import is_local, join, read_range
-from sharding.index import Member, read_index
+from sharding.index import Member, index_path, read_index
 from sharding.plan import Plan, Records
 from sharding.samples import Sample
 
@@ -57,7 +57,7 @@ def _index(path: str, samples: int) -> list[tuple[Member, ...]]:
 def read_rows(plan: Plan, dataset: int, shard: int) -> list[tuple[Member, ...]]:
     """The index of one shard: the members of every sample in it, without their bytes."""
     row = plan.shards_of(dataset)[shard]
-    return _index(join(plan.folders[dataset], row.name).removesuffix(".tar") + ".idx", row.samples)
+    return _index(index_path(join(plan.folders[dataset], row.name)), row.samples)
 
 
 def read_samples(plan: Plan, records: Records, extensions: Collection[str] | None = None) -> list[Sample]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from sharding.errors import InputError
 from sharding.files import join, open_atomic, open_read, write_atomic
-from sharding.index import Member, index_bytes
+from sharding.index import Member, index_bytes, index_path
 from sharding.manifest import Shard
 from sharding.samples import Sample, check_extension, check_sample
 
@@ -36,7 +36,7 @@ def write_shard(folder: str, name: str, samples: Iterable[Sample]) -> Shard:
             size += len(data)
             if row:
                 rows.append(row)
-    write_atomic(join(folder, name[: -len(".tar")] + ".idx"), index_bytes(rows))
+    write_atomic(index_path(join(folder, name)), index_bytes(rows))
     return Shard(name=name, bytes=size, sha256=digest.hexdigest(), samples=len(rows))
 
 

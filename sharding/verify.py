@@ -21,7 +21,7 @@ from typing import Any
 from sharding.adopt import checksum
 from sharding.errors import InputError
 from sharding.files import exists, is_local, join, list_files, open_read, read_bytes, remove
-from sharding.index import read_index
+from sharding.index import index_path, read_index
 from sharding.manifest import VOCABULARY, Manifest, Shard, fingerprint_of, read_manifest, read_vocabulary
 from sharding.order import ADOPTED, REJECTS, num_ranges
 from sharding.progress import Progress
@@ -173,7 +173,7 @@ def _look_through(
         note("", "sha256", f"{digest}, the manifest says {shard.sha256}")
     rows = []
     try:
-        rows = read_index(path.removesuffix(".tar") + ".idx")
+        rows = read_index(index_path(path))
         if len(rows) != shard.samples:
             note("", "index", f"{len(rows)} samples, the manifest says {shard.samples}")
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def _check_keys(folder: str, manifest: Manifest) -> list[Finding]:
     findings, last, seen = [], "", set[str]()
     for shard in manifest.shards:
         try:
-            keys = [row[0].key for row in read_index(join(folder, shard.name).removesuffix(".tar") + ".idx")]
+            keys = [row[0].key for row in read_index(index_path(join(folder, shard.name)))]
         except (OSError, ValueError, IndexError):
             continue  # told already
         for key in keys:
@@ -343,7 +343,7 @@ def _read_notes(path: str) -> dict[str, dict[str, Any]]:
 def _stamp(path: str) -> list[int]:
     """Sizes and times of change of a local shard and its index; shards elsewhere are known by name alone."""
     found: list[int] = []
-    for name in (path, path.removesuffix(".tar") + ".idx"):
+    for name in (path, index_path(path)):
         if is_local(path) and os.path.exists(name):
             facts = os.stat(name)
             found += [facts.st_size, facts.st_mtime_ns]

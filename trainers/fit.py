@@ -202,7 +202,7 @@ def _train(regime: Regime, name: str, plan: Plan, place: Place, stop: _Stop) -> 
     metrics = Metrics(regime.output, step, place.rank)
     net = wrap(model, regime, place)
     batches = regime.batches(plan, step, regime.steps, place)
-    evaluation, evaluated = Evaluation({}), False
+    evaluation = Evaluation({})
     clock = _Clock()
     with (
         ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as writer,
@@ -211,9 +211,8 @@ def _train(regime: Regime, name: str, plan: Plan, place: Place, stop: _Stop) -> 
         pending: Future[str] | None = None
         while True:
             if step == regime.steps or (regime.evaluate_every and step and step % regime.evaluate_every == 0):
-                if not (evaluated and step == regime.steps):
-                    evaluation = _evaluate(regime, model, plan, place)
-                    metrics.write({"step": step} | evaluation.metrics | {"seconds": clock.lap()})
+                evaluation = _evaluate(regime, model, plan, place)
+                metrics.write({"step": step} | evaluation.metrics | {"seconds": clock.lap()})
                 if step == regime.steps:
                     break
             with clock.waiting():
