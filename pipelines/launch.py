@@ -18,10 +18,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.images import MOST_PIXELS
 from pipelines.options import Photos
 from pipelines.runner import run_pipeline, watched
-from pipelines.shards import MARKERS, REJECTS, REPORT, SHARD_NAME, job_of
+from pipelines.shards import MARKERS, REPORT, SHARD_NAME, job_of
 from sharding.errors import InputError
 from sharding.files import TEMPORARY, exists, is_local, join, list_files, read_bytes, remove
 from sharding.manifest import MANIFEST, VOCABULARY, read_manifest
+from sharding.order import REJECTS
 from sharding.progress import Progress
 
 Job = TypeVar("Job", bound=Photos)

@@ -48,10 +48,11 @@ from sharding.files import (
 )
 from sharding.index import index_path
 from sharding.manifest import VOCABULARY, Label, Manifest, Shard, vocabulary_bytes, write_manifest
+from sharding.order import REJECTS
 from sharding.samples import Sample, make_key, shard_of
 from sharding.tar import write_shard
 
-MARKERS, REJECTS, REPORT = ".markers", "rejects.jsonl", "report.html"
+MARKERS, REPORT = ".markers", "report.html"
 SHARD_NAME = re.compile(r"shard-\d{6,}\.(tar|idx)")
 _ALWAYS_ALLOWED = 10  # damaged records that no default budget minds: 1 % of a small set would be none
 

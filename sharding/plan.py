@@ -146,10 +146,6 @@ class Plan:
     def _augmentation(self, positions: Integers) -> Words:
         return _hash(np.uint64(_mix(self.seed, 0xA06)), positions.astype(np.uint64))
 
-    def passes(self, positions: int) -> float:
-        """How many passes over all the data `positions` make."""
-        return positions / max(1, self.samples_per_pass)
-
 
 class _Source:
     """One dataset's endless sequence, addressed by (lane, index within the lane)."""
